@@ -61,7 +61,28 @@ pub struct Parts {
     pub transmitter: Arc<Transmitter>,
 }
 
+/// The parts with messages that wait to be sent.
+#[derive(Debug, Default)]
+pub struct Senders {
+    transmitter: Arc<Transmitter>,
+    hijack: Option<Arc<Hijack>>,
+}
+
+impl Senders {
+    /// Ends what `now` does not go on with: it is not sent any more.
+    pub fn end_others(&self, now: &Self) {
+        self.transmitter.end_others(&now.transmitter);
+        if let Some(hijack) = &self.hijack {
+            hijack.end_unless_in(now.hijack.as_deref());
+        }
+    }
+}
+
 impl Parts {
+    pub fn senders(&self) -> Senders {
+        Senders { transmitter: Arc::clone(&self.transmitter), hijack: self.hijack.clone() }
+    }
+
     /// What sends in the background, until the service stops or other parts take the place of these.
     pub fn start(&self, on_end: &watch::Receiver<bool>) {
         if let Some(hijack) = &self.hijack {
@@ -132,8 +153,15 @@ impl Tasks {
 }
 
 impl Parts {
-    /// Makes each part from the parts that it uses. `clients` are those of the sessions.
-    pub fn new(options: &Options, files: &Files, clients: Arc<Clients>, lasting: &Lasting) -> Result<Self, ServeError> {
+    /// Makes each part from the parts that it uses. `clients` are those of the sessions. What waits in `former` for
+    /// a receiver or webhook that is as before goes on waiting.
+    pub fn new(
+        options: &Options,
+        files: &Files,
+        clients: Arc<Clients>,
+        lasting: &Lasting,
+        former: &Senders,
+    ) -> Result<Self, ServeError> {
         let Lasting { stores, issuers, feed, signing, places, metrics, work, .. } = lasting;
         let secrets: Arc<[DerivedKeys]> = files.secrets.iter().map(wire::Secret::derive).collect();
         let cipher = NoteCipher::new(&secrets)?;
@@ -141,9 +169,14 @@ impl Parts {
         let ring = Arc::new(Ring::new(ring_secrets));
         let audit = Arc::new(Audit::new(Arc::clone(&stores.audit), Arc::clone(&ring), options.admin.audit_retention));
         let transmitter = match (&files.receivers, &options.sessions.session_issuer, signing) {
-            (Some(receivers), Some(issuer), Some(signing)) => {
-                Transmitter::new(receivers, issuer, signing, metrics.transmitter.clone(), work.clone())?
-            }
+            (Some(receivers), Some(issuer), Some(signing)) => Transmitter::new(
+                receivers,
+                issuer,
+                signing,
+                metrics.transmitter.clone(),
+                work.clone(),
+                &former.transmitter,
+            )?,
             _ => Transmitter::default(),
         };
         let transmitter = Arc::new(transmitter);
@@ -179,7 +212,7 @@ impl Parts {
                 metrics: metrics.hijack.clone(),
                 work: work.clone(),
             };
-            Arc::new(Hijack::new(settings, places.clone(), parts))
+            Arc::new(Hijack::new(settings, places.clone(), parts, former.hijack.as_deref()))
         });
         let sessions = options.session_config()?.zip(signing.clone()).map(|(config, signing)| {
             let status_lists = options.sessions.status_lists(&config.issuer).map(|config| {

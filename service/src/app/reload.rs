@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, watch};
 use super::error::ServeError;
 use super::opened_store::OpenStoreError;
 use super::options::{NamedStore, Options, peers};
-use super::parts::{Lasting, Parts, Tasks, read_clients, watch_clients};
+use super::parts::{Lasting, Parts, Senders, Tasks, read_clients, watch_clients};
 use super::routes;
 use super::tls::{Listener, ListenerConfig, ListenerTls};
 use crate::domain::hijack::Places;
@@ -37,6 +37,7 @@ struct State {
     options: Options,
     data: Served,
     admin: Served,
+    senders: Senders,
 }
 
 impl Reloader {
@@ -44,9 +45,10 @@ impl Reloader {
         (lasting, tasks): (Arc<Lasting>, Arc<Tasks>),
         options: Options,
         (data, admin): (Served, Served),
+        senders: Senders,
         on_end: watch::Receiver<bool>,
     ) -> Self {
-        Self { lasting, tasks, on_end, state: Mutex::new(State { options, data, admin }) }
+        Self { lasting, tasks, on_end, state: Mutex::new(State { options, data, admin, senders }) }
     }
 
     /// Replaces what can be replaced. Returns the options, of those that can change otherwise, that need a restart this time.
@@ -66,7 +68,7 @@ impl Reloader {
         let clients = read_clients(&options).await?;
         let data_tls = ListenerTls::read_all(options.tls(), Listener::Data)?;
         let admin_tls = ListenerTls::read_all(options.admin.tls(), Listener::Admin)?;
-        let parts = Parts::new(&options, &files, Arc::clone(&clients), lasting)?;
+        let parts = Parts::new(&options, &files, Arc::clone(&clients), lasting, &state.senders)?;
 
         // Nothing fails from here on.
         lasting.issuers.configure(options.known_issuers(&files.providers));
@@ -80,6 +82,10 @@ impl Reloader {
                 current.replace(read);
             }
         }
+        // Only now: requests send by the new ones.
+        let senders = parts.senders();
+        state.senders.end_others(&senders);
+        state.senders = senders;
         watch_clients(&options, &clients);
         state.options = options;
         Ok(waiting)

@@ -15,7 +15,7 @@ use super::error::ServeError;
 use super::metrics::Metrics;
 use super::opened_store::OpenedStore;
 use super::options::{Options, peers};
-use super::parts::{Lasting, Parts, Tasks, open_keys, read_clients, read_keys, watch_clients};
+use super::parts::{Lasting, Parts, Senders, Tasks, open_keys, read_clients, read_keys, watch_clients};
 use super::reload::{Reloader, Served, check};
 use super::routes;
 use super::tls::{Listener, ListenerConfig, ListenerTls};
@@ -92,7 +92,7 @@ impl Service {
             tracing::warn!("browsers reach the operator's page without TLS: admin tokens are sent in plain text");
         }
         let lasting = Lasting::new(&options, &files, (store.stores(), metrics), signing, places);
-        let parts = Parts::new(&options, &files, Arc::clone(&clients), &lasting)?;
+        let parts = Parts::new(&options, &files, Arc::clone(&clients), &lasting, &Senders::default())?;
         watch_clients(&options, &clients);
         let tasks = Tasks::new(&options, &lasting, &parts, providers, peers);
         let limits = Limits {
@@ -109,7 +109,8 @@ impl Service {
         let (lasting, tasks) = (Arc::new(lasting), Arc::new(tasks));
         let lasts = (Arc::clone(&lasting), Arc::clone(&tasks));
         let (data, admin) = (Bound::new(data, &data_served), Bound::new(admin, &admin_served));
-        let reloader = Arc::new(Reloader::new(lasts, options, (data_served, admin_served), on_end));
+        let senders = parts.senders();
+        let reloader = Arc::new(Reloader::new(lasts, options, (data_served, admin_served), senders, on_end));
         Ok(Self { data, admin, limits, store, lasting, tasks, parts, reloader, say_end })
     }
 

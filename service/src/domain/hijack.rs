@@ -42,6 +42,8 @@ const MAX_CLOCK_DIFFERENCE: u64 = 60;
 const REMEMBERED: Duration = Duration::from_secs(180);
 /// Reports that are judged at the same time.
 const MAX_REPORTS: usize = 32;
+/// The longest that the maker of a session waits until it is remembered from where that was.
+const MAX_MADE: Duration = Duration::from_secs(1);
 /// How often another instance may change a record between our read and our write.
 const TRIES: u32 = 4;
 
@@ -101,21 +103,34 @@ pub struct Alarm {
 }
 
 impl Hijack {
-    pub fn new(settings: Settings, places: Option<Arc<Places>>, parts: Parts) -> Self {
+    /// What waits for the webhook of `former` goes on waiting if it is the same one.
+    pub fn new(settings: Settings, places: Option<Arc<Places>>, parts: Parts, former: Option<&Self>) -> Self {
         let users = settings.subjects.iter().flat_map(|subject| {
             let id = subject.subject.as_bytes();
             parts.secrets.iter().map(move |derived| derived.revocation_key(Kind::User, &subject.issuer, id))
         });
         let exempt = users.collect();
         let Parts { secrets, store, replay_guard, ring, revocations, audit, transmitter, metrics, work } = parts;
-        let reaction = Reaction::new(&settings, revocations, audit, transmitter, metrics.clone());
+        let reaction = Reaction::new(
+            &settings,
+            revocations,
+            audit,
+            transmitter,
+            metrics.clone(),
+            former.map(|former| &former.reaction),
+        );
         let judging = Arc::new(Semaphore::new(MAX_REPORTS));
         Self { settings, secrets, exempt, places, store, replay_guard, ring, reaction, metrics, judging, work }
     }
 
-    /// Sends what goes to the webhook, until `stop`, or until all is sent that was taken before another one took this one's place.
+    /// Sends what goes to the webhook, until `stop`, or until it is ended.
     pub fn start(&self, stop: &Receiver<bool>) {
         self.reaction.start(&self.work, stop);
+    }
+
+    /// Ends the webhook, unless `now` has the same one.
+    pub fn end_unless_in(&self, now: Option<&Self>) {
+        self.reaction.end_unless_in(now.map(|now| &now.reaction));
     }
 
     /// Takes a report, and judges it in the background. False: it is not taken.
@@ -147,11 +162,19 @@ impl Hijack {
         ReportResult::Judged
     }
 
-    /// Remembers from where a session was made, so that its first use is compared with that.
+    /// Remembers from where a session was made, so that its first use is compared with that. Its maker does not wait for a slow
+    /// store.
     pub async fn made(&self, issuer: &str, sid: &str, subject: &str, origin: &Origin) {
         if origin.address.is_none() && origin.user_agent.is_none() {
             return;
         }
+        let remembered = tokio::time::timeout(MAX_MADE, self.remember_made(issuer, sid, subject, origin));
+        if remembered.await.is_err() {
+            self.metrics.too_slow();
+        }
+    }
+
+    async fn remember_made(&self, issuer: &str, sid: &str, subject: &str, origin: &Origin) {
         for (secret, derived) in self.secrets.iter().enumerate() {
             let user = derived.revocation_key(Kind::User, issuer, subject.as_bytes());
             let agent = origin.user_agent.as_ref().map(|agent| Client::agent_of(derived, agent.as_bytes()));

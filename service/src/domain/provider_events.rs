@@ -32,6 +32,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jose::Unverified;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
@@ -209,9 +210,10 @@ impl ProviderEvents {
     /// Starts the tasks of each provider, which run until `all`. Those that fetch events run until `polls`, which comes before:
     /// what was fetched is still carried out.
     pub fn start(self: &Arc<Self>, polls: &Receiver<bool>, all: &Receiver<bool>) {
-        let stops = Stops { polls: polls.clone(), all: all.clone() };
-        *self.stops.lock().unwrap_or_else(PoisonError::into_inner) = Some(stops.clone());
-        self.providers.get().values().for_each(|state| self.start_provider(state, &stops));
+        // Held until the tasks are started: a reload in between would start those of its providers too.
+        let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        let stops = stops.insert(Stops { polls: polls.clone(), all: all.clone() });
+        self.providers.get().values().for_each(|state| self.start_provider(state, stops));
     }
 
     fn start_provider(self: &Arc<Self>, state: &Arc<ProviderState>, stops: &Stops) {
@@ -265,10 +267,8 @@ impl ProviderEvents {
         arrived: Instant,
     ) -> Result<Judgement, RejectReason> {
         let token = jws::parse(token)?;
-        let issuer = Claims::issuer_of(token.payload())?;
-        let state = self.state(&issuer).ok_or(RejectReason::Issuer)?;
+        let state = self.sender(endpoint, &token)?;
         let provider = &state.provider;
-        let max_age = endpoint.max_age(provider).ok_or(RejectReason::Issuer)?;
         if !provider.algorithms.contains(&token.header().alg) {
             return Err(RejectReason::Algorithm);
         }
@@ -280,14 +280,30 @@ impl ProviderEvents {
             Endpoint::Events => events::judge_type(&token, provider.events.as_ref().is_some_and(|given| given.drafts))?,
             Endpoint::GlobalRevocation => global_revocation::judge_type(&token)?,
         }
-        let claims = endpoint.read_claims(token.payload(), body)?;
-        // The issuer that was looked up is the one that counts: a second reader of `iss` could have read another.
-        if claims.iss != provider.issuer {
-            return Err(RejectReason::Issuer);
-        }
-        claims.judge_audience(endpoint.audiences(provider))?;
-        claims.judge_times(unix_seconds(), max_age, provider.skew)?;
+        let claims = endpoint.judge_claims(&token, body, provider)?;
         Ok(Judgement::Good(state, claims))
+    }
+
+    /// As [`Self::judge`], for a token whose signature was good when it arrived. The key or the secret that verified it may have been
+    /// replaced since.
+    ///
+    /// # Errors
+    /// This provider may not send it any more, or it is too old.
+    fn judge_verified(&self, endpoint: Endpoint, token: &str, body: Option<&str>) -> Result<Judgement, RejectReason> {
+        let token = jws::parse(token)?;
+        let state = self.sender(endpoint, &token)?;
+        let claims = endpoint.judge_claims(&token, body, &state.provider)?;
+        Ok(Judgement::Good(state, claims))
+    }
+
+    /// The provider that a token says it is of.
+    ///
+    /// # Errors
+    /// There is none, or it may send nothing to this endpoint.
+    fn sender(&self, endpoint: Endpoint, token: &Unverified<'_>) -> Result<Arc<ProviderState>, RejectReason> {
+        let issuer = Claims::issuer_of(token.payload())?;
+        let state = self.state(&issuer).ok_or(RejectReason::Issuer)?;
+        endpoint.max_age(&state.provider).map(|_| state).ok_or(RejectReason::Issuer)
     }
 
     /// It was carried out after its sender was answered 503.
@@ -339,6 +355,24 @@ impl Endpoint {
                 provider.global_revocation.as_ref().map_or(&[], |global| global.audiences.as_slice())
             }
         }
+    }
+
+    /// The claims of a token, judged by their issuer, audience and times.
+    fn judge_claims(
+        self,
+        token: &Unverified<'_>,
+        body: Option<&str>,
+        provider: &Provider,
+    ) -> Result<Claims, RejectReason> {
+        let claims = self.read_claims(token.payload(), body)?;
+        // The issuer that was looked up is the one that counts: a second reader of `iss` could have read another.
+        if claims.iss != provider.issuer {
+            return Err(RejectReason::Issuer);
+        }
+        claims.judge_audience(self.audiences(provider))?;
+        let max_age = self.max_age(provider).ok_or(RejectReason::Issuer)?;
+        claims.judge_times(unix_seconds(), max_age, provider.skew)?;
+        Ok(claims)
     }
 
     /// The claims of a token, with the subject that the body of its request names.

@@ -99,7 +99,7 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             reports: Counters::new("result", ReportResult::ALL.map(ReportResult::name)),
-            failed: Counters::new("reason", ["not_written", "unknown", "unconfirmed"]),
+            failed: Counters::new("reason", ["not_written", "unknown", "unconfirmed", "too_slow"]),
             signals: Counters::new("signal", Signal::ALL.map(Signal::name)),
             actions: Counters::new("result", ActionResult::ALL.map(ActionResult::name)),
         }
@@ -124,6 +124,11 @@ impl Metrics {
             WriteError::Unknown(_) => "unknown",
             WriteError::Unconfirmed(_) => "unconfirmed",
         });
+    }
+
+    /// A session was made, and the store took too long to remember from where.
+    pub fn too_slow(&self) {
+        self.failed.count("too_slow");
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -25,7 +25,7 @@ pub struct Reaction {
     settings: Settings,
     revocations: Arc<Revocations>,
     audit: Arc<Audit>,
-    webhook: Option<Webhook>,
+    webhook: Option<Arc<Webhook>>,
     transmitter: Arc<Transmitter>,
     /// When the current minute began, and the sessions that were ended in it.
     ends: Mutex<(Option<Instant>, u32)>,
@@ -68,14 +68,29 @@ impl Reaction {
         audit: Arc<Audit>,
         transmitter: Arc<Transmitter>,
         metrics: Metrics,
+        former: Option<&Self>,
     ) -> Self {
-        let webhook = settings.webhook.clone().map(|settings| Webhook::new(settings, metrics.clone()));
+        let webhook = settings.webhook.as_ref().map(|wanted| {
+            // What waits for the same webhook goes on waiting.
+            let kept = former.and_then(|former| former.webhook.as_ref()).filter(|webhook| webhook.is_of(wanted));
+            kept.cloned().unwrap_or_else(|| Arc::new(Webhook::new(wanted.clone(), metrics.clone())))
+        });
         Self { settings: settings.clone(), revocations, audit, webhook, transmitter, ends: Mutex::default(), metrics }
     }
 
     pub fn start(&self, work: &TaskTracker, stop: &Receiver<bool>) {
         if let Some(webhook) = &self.webhook {
             webhook.start(work, stop);
+        }
+    }
+
+    /// Ends the webhook, unless `now` has the same one.
+    pub fn end_unless_in(&self, now: Option<&Self>) {
+        if let Some(webhook) = &self.webhook {
+            let kept = now.and_then(|now| now.webhook.as_ref()).is_some_and(|kept| Arc::ptr_eq(kept, webhook));
+            if !kept {
+                webhook.end();
+            }
         }
     }
 

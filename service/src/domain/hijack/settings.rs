@@ -74,7 +74,7 @@ pub struct Subject {
     pub subject: String,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
     /// `https://`, or `http://` to this host.

@@ -3,12 +3,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use ureq::Agent;
 
 use super::Metrics;
 use super::metrics::ActionResult;
 use super::settings;
-use crate::base::http_agent;
+use crate::base::http_agent::{self, HttpAgent};
 use crate::base::outbox::{Outbox, Stopping};
 
 /// Alarms that wait. Further ones are counted and not sent.
@@ -29,7 +28,16 @@ impl Webhook {
         Self { settings, outbox: Outbox::new(MAX_WAITING), metrics }
     }
 
-    /// False: too many wait.
+    pub fn is_of(&self, settings: &settings::Webhook) -> bool {
+        self.settings == *settings
+    }
+
+    /// What waits is counted, and not sent any more.
+    pub fn end(&self) {
+        self.outbox.end();
+    }
+
+    /// False: too many wait, or it is ended.
     pub fn enqueue(&self, text: String) -> bool {
         self.outbox.enqueue(text)
     }
@@ -37,18 +45,20 @@ impl Webhook {
     pub fn start(&self, work: &TaskTracker, stop: &watch::Receiver<bool>) {
         let (settings, metrics) = (self.settings.clone(), self.metrics.clone());
         // The CAs of the web are always there.
-        let Ok(agent) = http_agent::new(None, TIMEOUT) else { return };
-        self.outbox.start(work, stop, move |text, stopping| {
+        let Ok(agent) = HttpAgent::new(None, TIMEOUT) else { return };
+        let left = self.metrics.clone();
+        let send = move |text: String, stopping| {
             let (agent, settings, metrics) = (agent.clone(), settings.clone(), metrics.clone());
             async move {
                 let is_sent = send(&agent, &settings, &text, stopping).await;
                 metrics.acted(if is_sent { ActionResult::Sent } else { ActionResult::NotSent });
             }
-        });
+        };
+        self.outbox.start(work, stop, send, move |_| left.acted(ActionResult::NotSent));
     }
 }
 
-async fn send(agent: &Agent, settings: &settings::Webhook, text: &str, mut stopping: Stopping) -> bool {
+async fn send(agent: &HttpAgent, settings: &settings::Webhook, text: &str, mut stopping: Stopping) -> bool {
     for tried in 1..=TRIES {
         let (agent, settings, text) = (agent.clone(), settings.clone(), text.to_owned());
         let sent = tokio::task::spawn_blocking(move || post(&agent, &settings, &text)).await;
@@ -64,7 +74,7 @@ async fn send(agent: &Agent, settings: &settings::Webhook, text: &str, mut stopp
     false
 }
 
-fn post(agent: &Agent, settings: &settings::Webhook, text: &str) -> Result<(), String> {
+fn post(agent: &HttpAgent, settings: &settings::Webhook, text: &str) -> Result<(), String> {
     let mut request = agent.post(&settings.url).header("content-type", "application/json");
     if let Some(file) = &settings.token_file {
         let token = http_agent::bearer(file).map_err(|error| format!("{} {error}", file.display()))?;

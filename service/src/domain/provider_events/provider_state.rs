@@ -77,7 +77,7 @@ impl ProviderState {
 
     /// Goes on with what `former` knows of the provider.
     pub fn take_over(self: &mut Arc<Self>, former: &Self) {
-        let has_same_keys = self.files == former.files && self.source.is_like(&former.source);
+        let has_same_keys = self.source.is_like(&former.source);
         // Nobody else has it yet.
         let Some(state) = Arc::get_mut(self) else { return };
         state.stream = Arc::clone(&former.stream);

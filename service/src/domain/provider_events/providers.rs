@@ -14,10 +14,9 @@ use axum::http::Uri;
 use jose::Algorithm;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
-use ureq::Agent;
 use wire::issuer_matches;
 
-use crate::base::http_agent;
+use crate::base::http_agent::HttpAgent;
 use crate::base::limits::MAX_SKEW;
 pub use events::{Events, Opaque};
 pub use global_revocation::GlobalRevocation;
@@ -153,8 +152,8 @@ impl Provider {
     ///
     /// # Errors
     /// The CA file cannot be used.
-    pub fn agent(&self, limit: Duration) -> Result<Agent, ProvidersError> {
-        http_agent::new(self.ca_file.as_deref(), limit).map_err(|message| ProvidersError::new("ca_file", message))
+    pub fn agent(&self, limit: Duration) -> Result<HttpAgent, ProvidersError> {
+        HttpAgent::new(self.ca_file.as_deref(), limit).map_err(|message| ProvidersError::new("ca_file", message))
     }
 
     fn check(&self, issuers: &[String]) -> Result<(), ProvidersError> {

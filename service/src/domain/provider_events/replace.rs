@@ -8,8 +8,11 @@ use super::{Judgement, LoadedProviders, ProviderEvents, share, watch};
 
 impl ProviderEvents {
     /// Takes these providers in place of the former ones. One that is as before goes on undisturbed. Of one that has changed,
-    /// the keys that were fetched and the pending tokens are kept, and the tokens are judged anew.
+    /// the keys that were fetched and the pending tokens are kept, and the tokens are judged anew. The
+    /// signature of one that was verified before is not verified again.
     pub fn replace(self: &Arc<Self>, LoadedProviders(mut states): LoadedProviders) {
+        // Held to the end: a start in between would start the tasks of these providers too.
+        let stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         let former = self.providers.get();
         let share = share(states.len());
         let mut new = Vec::new();
@@ -40,9 +43,8 @@ impl ProviderEvents {
             }
         }
         // Without these they are started later.
-        let stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(stops) = stops {
-            new.iter().for_each(|state| self.start_provider(state, &stops));
+        if let Some(stops) = &*stops {
+            new.iter().for_each(|state| self.start_provider(state, stops));
         }
     }
 
@@ -69,7 +71,12 @@ impl ProviderEvents {
                 Err(token) => *token,
             };
             // Another configuration of the provider has taken its place, or none.
-            match self.judge(retired.endpoint, &retired.text, retired.body.as_deref(), retired.arrived) {
+            let (endpoint, text, body) = (retired.endpoint, &retired.text, retired.body.as_deref());
+            let judged = match what {
+                PendingFor::Keys => self.judge(endpoint, text, body, retired.arrived),
+                PendingFor::Store => self.judge_verified(endpoint, text, body),
+            };
+            match judged {
                 Ok(Judgement::Good(now, _)) => (state, what, token) = (now, PendingFor::Store, retired),
                 Ok(Judgement::Undecided(now, judged)) => {
                     (state, what, token) = (now, PendingFor::Keys, PendingToken { judged, ..retired });
@@ -84,3 +91,6 @@ impl ProviderEvents {
         state.wake.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

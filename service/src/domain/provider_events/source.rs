@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use jose::jwks::{MAX_BYTES, Parsed};
 use serde::Deserialize;
-use ureq::Agent;
 
 use super::error::Unavailable;
 use super::keys::{self, KeySet};
 use super::providers::{Discovery, Provider, ProvidersError};
-use crate::base::http_agent;
+use crate::base::http_agent::{self, HttpAgent};
 use crate::base::signature::AwsLcKey;
 use crate::base::token_bucket::Bucket;
 
@@ -49,7 +48,7 @@ pub struct Held {
 }
 
 struct Fetcher {
-    agent: Agent,
+    agent: HttpAgent,
     provider: Provider,
 }
 
@@ -79,7 +78,7 @@ impl Source {
                 provider.dangerously_allow_http,
             )
         });
-        ours == theirs
+        ours == theirs && self.fetcher.agent.has_same_roots(&other.fetcher.agent)
     }
 
     /// Begins with the keys of `former`.

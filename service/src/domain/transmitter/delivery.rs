@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use aws_lc_rs::rand;
 use serde::Deserialize;
-use ureq::Agent;
 
 use super::event::Waiting;
 use super::metrics::{Metrics, RetryReason, SentResult};
 use super::settings::Receiver;
-use crate::base::http_agent::{self, bounded};
+use crate::base::http_agent::{self, HttpAgent, bounded, without_query};
 use crate::base::outbox::Stopping;
 use crate::base::throttle::Throttle;
 use crate::signing::{SECURITY_EVENT, Signing};
@@ -23,7 +22,7 @@ const MAX_ANSWER: u64 = 16 * 1024;
 
 pub struct Delivery {
     receiver: Receiver,
-    agent: Agent,
+    agent: HttpAgent,
     signing: Arc<Signing>,
     metrics: Metrics,
     /// Throttles the log of failures.
@@ -33,18 +32,15 @@ pub struct Delivery {
 /// How a try failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Failure {
-    /// The answer was 400 (section 2.4): it would be the same again.
-    Refused {
-        err: String,
-        description: String,
-    },
+    /// The answer was 400 (section 2.4).
+    Refused(Refusal),
     Unreachable(String),
     Status(u16),
     Unsigned(String),
 }
 
 /// RFC 8935 section 2.3.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 struct Refusal {
     #[serde(default)]
     err: String,
@@ -56,12 +52,26 @@ impl Delivery {
     /// # Errors
     /// Why the CA file cannot be used.
     pub fn new(receiver: &Receiver, signing: Arc<Signing>, metrics: Metrics) -> Result<Self, String> {
-        let agent = http_agent::new(receiver.ca_file.as_deref(), receiver.timeout)?;
+        let agent = HttpAgent::new(receiver.ca_file.as_deref(), receiver.timeout)?;
         Ok(Self { receiver: receiver.clone(), agent, signing, metrics, failed: Throttle::default() })
     }
 
+    /// Whether it sends to the same receiver in the same way.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.receiver == other.receiver && self.agent.has_same_roots(&other.agent)
+    }
+
+    /// It is not sent: its receiver was removed or changed.
+    pub fn leave(&self, waiting: &Waiting) {
+        self.metrics.sent(SentResult::Expired);
+        if let Some(more) = self.failed.pass(std::time::Instant::now()) {
+            let (receiver, jti) = (without_query(&self.receiver.url), &waiting.claims.jti);
+            tracing::error!(receiver, jti, more, "a security event is given up: its receiver was removed or changed");
+        }
+    }
+
     pub async fn deliver(&self, waiting: Waiting, mut stopping: Stopping) {
-        let (receiver, jti) = (&self.receiver.url, &waiting.claims.jti);
+        let (receiver, jti) = (without_query(&self.receiver.url), &waiting.claims.jti);
         let (mut token, mut tries) = (None, 0_u32);
         loop {
             let failure = match self.attempt(&waiting, &mut token).await {
@@ -69,12 +79,17 @@ impl Delivery {
                     tracing::debug!(receiver, jti, "a security event was taken");
                     return self.metrics.sent(SentResult::Sent);
                 }
-                Err(Failure::Refused { err, description }) => {
+                Err(Failure::Refused(refusal)) if !refusal.is_of_all_events() => {
+                    let Refusal { err, description } = refusal;
                     tracing::error!(receiver, jti, err, description, "the receiver refused a security event");
                     return self.metrics.sent(SentResult::Refused);
                 }
                 Err(failure) => failure,
             };
+            if matches!(&failure, Failure::Refused(refusal) if refusal.is_about_key()) {
+                // The key may be replaced before the next try. The claims, and so the `jti`, stay.
+                token = None;
+            }
             tries = tries.saturating_add(1);
             let is_over = waiting.since.elapsed() >= self.receiver.retry_for
                 || (tries >= MAX_TRIES && !failure.is_of_all_events());
@@ -96,7 +111,7 @@ impl Delivery {
         }
     }
 
-    /// `token` is what was signed in an earlier try: it stays the same.
+    /// `token` is what was signed in an earlier try: it stays the same, unless the receiver does not take its key.
     async fn attempt(&self, waiting: &Waiting, token: &mut Option<String>) -> Result<(), Failure> {
         let text = match token {
             Some(token) => token.clone(),
@@ -115,7 +130,7 @@ impl Delivery {
 impl Failure {
     fn reason(&self) -> RetryReason {
         match self {
-            Self::Refused { .. } | Self::Status(_) => RetryReason::Status,
+            Self::Refused(_) | Self::Status(_) => RetryReason::Status,
             Self::Unreachable(_) => RetryReason::Unreachable,
             Self::Unsigned(_) => RetryReason::Unsigned,
         }
@@ -126,12 +141,24 @@ impl Failure {
         match self {
             Self::Unreachable(_) | Self::Unsigned(_) => true,
             Self::Status(status) => matches!(status, 401 | 403 | 408 | 429 | 502..=504),
-            Self::Refused { .. } => false,
+            Self::Refused(refusal) => refusal.is_of_all_events(),
         }
     }
 }
 
-fn post(agent: &Agent, receiver: &Receiver, token: &str) -> Result<(), Failure> {
+impl Refusal {
+    /// It is about the sender's authentication or key, which an operator can mend. The other codes are about this event: the
+    /// answer would be the same again.
+    fn is_of_all_events(&self) -> bool {
+        matches!(self.err.as_str(), "authentication_failed" | "access_denied") || self.is_about_key()
+    }
+
+    fn is_about_key(&self) -> bool {
+        self.err == "invalid_key"
+    }
+}
+
+fn post(agent: &HttpAgent, receiver: &Receiver, token: &str) -> Result<(), Failure> {
     let unreachable = |error: String| Failure::Unreachable(bounded(error));
     let request = agent.post(&receiver.url).header("content-type", "application/secevent+jwt");
     let mut request = request.header("accept", "application/json").header("accept-language", "en");
@@ -145,7 +172,7 @@ fn post(agent: &Agent, receiver: &Receiver, token: &str) -> Result<(), Failure> 
         400 => {
             let body = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().unwrap_or_default();
             let Refusal { err, description } = serde_json::from_slice(&body).unwrap_or_default();
-            Err(Failure::Refused { err: bounded(err), description: bounded(description) })
+            Err(Failure::Refused(Refusal { err: bounded(err), description: bounded(description) }))
         }
         status => Err(Failure::Status(status)),
     }
@@ -168,7 +195,7 @@ fn jittered(pause: Duration) -> Duration {
 
 impl std::fmt::Debug for Delivery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Delivery").field("receiver", &self.receiver.url).finish_non_exhaustive()
+        f.debug_struct("Delivery").field("receiver", &without_query(&self.receiver.url)).finish_non_exhaustive()
     }
 }
 
@@ -191,6 +218,13 @@ mod tests {
         }
         for status in [302, 404, 413, 415, 500] {
             assert!(!Failure::Status(status).is_of_all_events(), "{status}");
+        }
+        let refused = |err: &str| Failure::Refused(Refusal { err: err.to_owned(), description: String::new() });
+        for err in ["authentication_failed", "access_denied", "invalid_key"] {
+            assert!(refused(err).is_of_all_events(), "{err}");
+        }
+        for err in ["", "invalid_request", "invalid_issuer", "invalid_audience", "other"] {
+            assert!(!refused(err).is_of_all_events(), "{err}");
         }
     }
 }

@@ -13,9 +13,9 @@ pub struct Metrics {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SentResult {
     Sent,
-    /// The receiver answered 400.
+    /// The receiver answered 400, about this event.
     Refused,
-    /// It was not taken for `retry_for`, or not before the service stopped.
+    /// It was not taken for `retry_for`, not before the service stopped, or not before its receiver was removed or changed.
     Expired,
     /// Too many events wait for the receiver.
     Dropped,
@@ -28,7 +28,7 @@ pub enum SentResult {
 pub enum RetryReason {
     /// There was no answer.
     Unreachable,
-    /// An answer that is neither success nor 400.
+    /// An answer that is no success, and no 400 about this event.
     Status,
     /// It could not be signed.
     Unsigned,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use serde::{Deserialize, Deserializer};
 
-use crate::base::http_agent::{self, is_protected};
+use crate::base::http_agent::{self, HttpAgent, is_protected};
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,7 +15,7 @@ pub struct Receivers {
     pub receivers: Vec<Receiver>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Receiver {
     /// `https://`, or `http://` to this host.
@@ -103,7 +103,7 @@ impl Receivers {
     pub fn check_files(&self) -> Result<(), ReceiversError> {
         for (index, receiver) in self.receivers.iter().enumerate() {
             let error = |field| move |message| ReceiversError { index, field, message };
-            http_agent::new(receiver.ca_file.as_deref(), receiver.timeout).map_err(error("ca_file"))?;
+            HttpAgent::new(receiver.ca_file.as_deref(), receiver.timeout).map_err(error("ca_file"))?;
             receiver.token_file.as_deref().map(http_agent::bearer).transpose().map_err(error("token_file"))?;
         }
         Ok(())

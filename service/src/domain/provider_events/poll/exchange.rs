@@ -6,10 +6,9 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::oneshot;
-use ureq::Agent;
 
 use super::Reports;
-use crate::base::http_agent;
+use crate::base::http_agent::{self, HttpAgent};
 use crate::base::throttle::Throttle;
 use crate::domain::provider_events::MAX_TOKEN_BYTES;
 use crate::domain::provider_events::claims::MAX_ID;
@@ -22,7 +21,7 @@ const OVERHEAD: usize = 64 * 1024;
 
 pub struct Poller {
     pub config: Poll,
-    agent: Agent,
+    agent: HttpAgent,
     /// Refusals, as they are logged.
     pub refused: Throttle,
 }
@@ -124,7 +123,7 @@ impl Poller {
     }
 }
 
-fn exchange(agent: &Agent, config: &Poll, body: &[u8], has_refusals: bool) -> Result<Answer, PollError> {
+fn exchange(agent: &HttpAgent, config: &Poll, body: &[u8], has_refusals: bool) -> Result<Answer, PollError> {
     let failed = |error: ureq::Error| match error {
         ureq::Error::BodyExceedsLimit(_) => PollError::TooLarge,
         error => PollError::Failed(error.to_string()),
