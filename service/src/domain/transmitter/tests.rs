@@ -1,3 +1,5 @@
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use mint::{Alg, SigningKey as Minted};
@@ -8,12 +10,15 @@ use wire::{Kind, RevocationKey};
 use super::*;
 use crate::signing::{Metrics as SigningMetrics, SigningKey};
 
-/// With receivers at these URLs, on a port where nobody listens.
+/// With receivers at these paths, on a port where nobody listens.
 fn transmitter(paths: &[&str], metrics: &Metrics, former: &Transmitter) -> Transmitter {
-    let receiver = |path| {
-        format!("- {{ url: 'http://127.0.0.1:1/{path}', audience: a, events: [session-revoked, risk-level-change] }}\n")
-    };
-    let receivers: String = paths.iter().map(receiver).collect();
+    let urls: Vec<_> = paths.iter().map(|path| format!("http://127.0.0.1:1/{path}")).collect();
+    transmitter_to(&urls, metrics, former)
+}
+
+fn transmitter_to(urls: &[String], metrics: &Metrics, former: &Transmitter) -> Transmitter {
+    let receiver = |url| format!("- {{ url: '{url}', audience: a, events: [session-revoked, risk-level-change] }}\n");
+    let receivers: String = urls.iter().map(receiver).collect();
     let receivers: Receivers = serde_norway::from_str(&format!("receivers:\n{receivers}")).unwrap();
     let key = SigningKey::from_pem(&Minted::generate(Alg::ES256, "x").private_pem().unwrap()).unwrap();
     let signing = Signing::new(vec![Arc::new(key)], Duration::ZERO, SigningMetrics::default(), Instant::now());
@@ -75,4 +80,55 @@ async fn what_waits_goes_on_for_a_receiver_that_is_as_before_and_ends_for_anothe
     now.work.close();
     now.work.wait().await;
     assert_eq!(count(&metrics, "expired"), 6);
+}
+
+/// Answers each request in turn, and returns the tokens that it got.
+fn receive(listener: &TcpListener, answers: &[(&str, &str)]) -> Vec<String> {
+    let answer = |(status, body): &(&str, &str)| {
+        let stream = listener.accept().unwrap().0;
+        let mut reader = BufReader::new(&stream);
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            let line = line.trim_end().to_lowercase();
+            if let Some(given) = line.strip_prefix("content-length: ") {
+                length = given.parse().unwrap();
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut token = vec![0; length];
+        reader.read_exact(&mut token).unwrap();
+        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        (&stream).write_all(head.as_bytes()).unwrap();
+        String::from_utf8(token).unwrap()
+    };
+    answers.iter().map(answer).collect()
+}
+
+#[tokio::test]
+async fn a_receiver_that_refuses_the_sender_gets_the_event_again_and_signed_anew_if_it_is_the_key() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let receiver = std::thread::spawn(move || {
+        let key = ("400 Bad", r#"{"err":"invalid_key"}"#);
+        receive(&listener, &[("400 Bad", r#"{"err":"authentication_failed"}"#), key, ("202 Accepted", "")])
+    });
+    let (metrics, stop) = (Metrics::default(), watch::Sender::new(false));
+    let transmitter = transmitter_to(&[url], &metrics, &Transmitter::default());
+    transmitter.start(&stop.subscribe());
+    transmitter.send(&ended());
+    let taken = async {
+        while count(&metrics, "sent") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), taken).await.unwrap();
+    let tokens = receiver.join().unwrap();
+    let claims = |token: &str| token.split('.').nth(1).unwrap().to_owned();
+    assert_eq!(tokens[0], tokens[1]);
+    assert_ne!(tokens[1], tokens[2], "signed anew");
+    assert_eq!(claims(&tokens[1]), claims(&tokens[2]), "the same event");
 }
