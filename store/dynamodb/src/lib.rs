@@ -10,6 +10,7 @@
 mod append;
 mod attempts;
 mod audit;
+mod clock;
 mod config;
 mod create;
 mod dynamo_store;
