@@ -1,5 +1,9 @@
 //! What happens at each attempt, also at those that the SDK repeats: nothing is sent without protection, throttled ones are
 //! counted, and the clock of the reply is compared with ours.
+mod clock;
+
+pub use clock::Clock;
+
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::config::interceptors::{BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef};
@@ -8,7 +12,6 @@ use aws_sdk_dynamodb::error::BoxError;
 use store::Observer;
 use store::clock::unix_millis;
 
-use crate::clock::Clock;
 use crate::config::is_protected;
 
 /// What the error's code ends with, in the body of the reply.

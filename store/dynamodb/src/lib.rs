@@ -10,7 +10,6 @@
 mod append;
 mod attempts;
 mod audit;
-mod clock;
 mod config;
 mod create;
 mod dynamo_store;

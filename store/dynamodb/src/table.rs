@@ -21,8 +21,7 @@ use store::{Observer, StoreError, StoreId};
 use tokio::time::{sleep, timeout};
 use wire::RevocationKey;
 
-use crate::attempts::Attempts;
-use crate::clock::Clock;
+use crate::attempts::{Attempts, Clock};
 use crate::config::{Mode, TableName};
 use crate::entry::{self, Together};
 use crate::error::store_error;

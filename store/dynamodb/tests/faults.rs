@@ -205,3 +205,15 @@ async fn a_revocation_and_a_lift_are_recognised_as_ours() {
     assert!(region.losing("h#", revoke(&stores, 0)).await);
     assert_eq!(stores.revocations.check(&[key(0)]).await, Ok(vec![Answer::Dead]));
 }
+
+/// As the environment and a profile may name it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_in_clear_text_to_another_host() {
+    let region = Region::alone().await;
+    create_store(&region.table("")).await.unwrap();
+    let mut table = region.table("");
+    // Nothing listens there: a connection would be refused.
+    table.endpoint = Some(format!("http://127.0.0.2:{}", region.port));
+    let stores = open(table).await;
+    assert_eq!(stores.revocations.check(&[key(0)]).await, Err(StoreError::StoreFailed));
+}
