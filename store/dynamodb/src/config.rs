@@ -28,8 +28,9 @@ pub struct TableName {
 /// What a strongly consistent read of the table sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// Every acknowledged write. A table of one region, or a global table with multi-region strong consistency.
-    Strong,
+    /// Every acknowledged write. A table of one region, or a global table with multi-region strong consistency and these regions.
+    /// None are named: the one that the SDK finds.
+    Strong { regions: Vec<String> },
     /// The writes of this region, and those of others some time later: a global table with eventual consistency. All regions,
     /// ours among them.
     Eventual { home: String, regions: Vec<String> },
@@ -47,8 +48,10 @@ pub enum TableNameError {
     Value(&'static str),
     #[error("`mode` must be strong or eventual")]
     Mode,
+    #[error("`endpoint` must begin with https://, or lead to this host")]
+    Endpoint,
     #[error(
-        "`mode=eventual` needs `region`, and `regions` with all regions of the table, ours among them; no other mode has `regions`"
+        "`regions` has all regions of the table, and needs `region`, which is one of them; `mode=eventual` needs both"
     )]
     Regions,
 }
@@ -88,24 +91,43 @@ impl FromStr for TableName {
         if region.as_deref().is_some_and(|region| !is_region(region)) {
             return Err(TableNameError::Value("region"));
         }
-        let mode = match (mode.as_deref(), regions) {
-            (None | Some("strong"), None) => Mode::Strong,
-            (Some("eventual"), Some(regions)) => {
-                let mut regions: Vec<_> = regions.split(',').map(str::to_owned).collect();
-                regions.sort_unstable();
-                regions.dedup();
-                let home = region.clone().ok_or(TableNameError::Regions)?;
-                let fits = regions.len() <= Self::MAX_REGIONS && regions.iter().all(|name| is_region(name));
-                if !fits || !regions.contains(&home) {
+        if endpoint.as_deref().is_some_and(|endpoint| !is_protected(endpoint)) {
+            return Err(TableNameError::Endpoint);
+        }
+        let all = match &regions {
+            None => region.iter().cloned().collect(),
+            Some(regions) => {
+                let mut all: Vec<_> = regions.split(',').map(str::to_owned).collect();
+                all.sort_unstable();
+                all.dedup();
+                let fits = all.len() <= Self::MAX_REGIONS && all.iter().all(|name| is_region(name));
+                if !fits || region.as_ref().is_none_or(|region| !all.contains(region)) {
                     return Err(TableNameError::Regions);
                 }
-                Mode::Eventual { home, regions }
+                all
             }
-            (None | Some("strong" | "eventual"), _) => return Err(TableNameError::Regions),
-            (Some(_), _) => return Err(TableNameError::Mode),
+        };
+        let mode = match (mode.as_deref(), &region, regions) {
+            (None | Some("strong"), ..) => Mode::Strong { regions: all },
+            (Some("eventual"), Some(home), Some(_)) => Mode::Eventual { home: home.clone(), regions: all },
+            (Some("eventual"), ..) => return Err(TableNameError::Regions),
+            (Some(_), ..) => return Err(TableNameError::Mode),
         };
         Ok(Self { table: table.to_owned(), region, endpoint, mode })
     }
+}
+
+/// Does the URL begin with `https://`, or lead to this host? Without TLS, a reply may be from anybody on the way.
+pub fn is_protected(url: &str) -> bool {
+    let authority = |rest: &str| rest.split(['/', '?', '#']).next().unwrap_or_default().to_owned();
+    if let Some(rest) = url.strip_prefix("https://") {
+        return !authority(rest).is_empty();
+    }
+    let Some(authority) = url.strip_prefix("http://").map(authority) else { return false };
+    let is_port = |port: &str| port.bytes().all(|c| c.is_ascii_digit());
+    let host =
+        authority.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(authority.as_str(), |(host, _)| host);
+    matches!(host, "localhost" | "127.0.0.1" | "[::1]")
 }
 
 impl fmt::Display for TableName {
@@ -118,7 +140,7 @@ impl Mode {
     /// The name of our own items. Only we write them.
     pub fn home(&self) -> &str {
         match self {
-            Mode::Strong => "-",
+            Mode::Strong { .. } => "-",
             Mode::Eventual { home, .. } => home,
         }
     }
@@ -126,7 +148,7 @@ impl Mode {
     /// The regions whose items we read and do not write.
     pub fn others(&self) -> impl Iterator<Item = &String> {
         let (home, regions) = match self {
-            Mode::Strong => ("-", &[][..]),
+            Mode::Strong { .. } => ("-", &[][..]),
             Mode::Eventual { home, regions } => (home.as_str(), &regions[..]),
         };
         regions.iter().filter(move |region| *region != home)
@@ -135,7 +157,7 @@ impl Mode {
     /// The number of our region among all, below `MAX_REGIONS`.
     pub fn index(&self) -> u64 {
         let index = match self {
-            Mode::Strong => None,
+            Mode::Strong { .. } => None,
             Mode::Eventual { home, regions } => regions.iter().position(|region| region == home),
         };
         index.and_then(|index| u64::try_from(index).ok()).unwrap_or_default()
@@ -143,6 +165,34 @@ impl Mode {
 
     pub fn is_eventual(&self) -> bool {
         matches!(self, Mode::Eventual { .. })
+    }
+
+    fn parts(&self) -> (&'static str, &[String]) {
+        match self {
+            Mode::Strong { regions } => ("mode=strong&regions=", regions),
+            Mode::Eventual { regions, .. } => ("mode=eventual&regions=", regions),
+        }
+    }
+
+    /// As in the table's id and in the option.
+    pub fn text(&self) -> String {
+        let (mode, regions) = self.parts();
+        format!("{mode}{}", regions.join(","))
+    }
+
+    /// May an instance in `region` use a table that was created for `made`? It must read every region in which instances may
+    /// write, and its own must be one that all others read. Further regions in ours do no harm.
+    pub fn fits(&self, made: &str, region: &str) -> bool {
+        let (mode, _) = self.parts();
+        let made_for = made.strip_prefix(mode);
+        self.includes(made) && made_for.is_some_and(|regions| regions.split(',').any(|made| made == region))
+    }
+
+    /// The same mode, with all regions of `made`?
+    pub fn includes(&self, made: &str) -> bool {
+        let (mode, ours) = self.parts();
+        let made_for = made.strip_prefix(mode);
+        made_for.is_some_and(|regions| regions.split(',').all(|region| ours.iter().any(|ours| ours == region)))
     }
 }
 
@@ -153,12 +203,31 @@ mod tests {
     #[test]
     fn a_table_is_named_with_its_settings() {
         let plain: TableName = "dynamodb:portcullis".parse().unwrap();
-        assert_eq!((plain.table.as_str(), plain.region, plain.mode), ("portcullis", None, Mode::Strong));
+        assert_eq!(
+            (plain.table.as_str(), plain.region, plain.mode),
+            ("portcullis", None, Mode::Strong { regions: Vec::new() })
+        );
         let local: TableName = "dynamodb:t-1?region=eu-west-1&endpoint=http://127.0.0.1:4567".parse().unwrap();
         assert_eq!(local.endpoint.as_deref(), Some("http://127.0.0.1:4567"));
         let two: TableName = "dynamodb:t-1?region=b&mode=eventual&regions=b,a".parse().unwrap();
         assert_eq!(two.mode, Mode::Eventual { home: "b".to_owned(), regions: vec!["a".to_owned(), "b".to_owned()] });
         assert_eq!(two.mode.others().collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn an_instance_reads_all_regions_of_the_table_and_is_in_one_of_them() {
+        let mode = |settings: &str| format!("dynamodb:abc?{settings}").parse::<TableName>().unwrap().mode;
+        let (strong, other) = (mode("region=a"), mode("region=b"));
+        assert_eq!(strong.text(), "mode=strong&regions=a");
+        assert!(strong.fits(&strong.text(), "a") && !strong.fits("", "a") && !other.fits(&strong.text(), "b"));
+        assert!(mode("region=b&regions=a,b").includes(&strong.text()));
+        let (two, three) = (mode("region=a&mode=eventual&regions=b,a"), mode("region=a&mode=eventual&regions=a,b,c"));
+        assert_eq!(two.text(), "mode=eventual&regions=a,b");
+        assert!(two.fits(&two.text(), "a") && !two.fits(&strong.text(), "a") && !strong.fits(&two.text(), "a"));
+        assert!(three.fits(&two.text(), "a"), "before the region is added to the table");
+        assert!(!three.fits(&two.text(), "c"), "others do not read it yet");
+        assert!(three.includes(&two.text()) && three.fits(&three.text(), "c"));
+        assert!(!two.fits(&three.text(), "a") && !two.includes(&three.text()));
     }
 
     #[test]
@@ -178,9 +247,19 @@ mod tests {
             "dynamodb:abc?mode=eventual&region=a",
             "dynamodb:abc?mode=eventual&regions=a,b",
             "dynamodb:abc?mode=eventual&region=c&regions=a,b",
-            "dynamodb:abc?region=a&regions=a,b",
+            "dynamodb:abc?region=c&regions=a,b",
+            "dynamodb:abc?regions=a,b",
+            "dynamodb:abc?endpoint=http://dynamodb.example",
+            "dynamodb:abc?endpoint=http://localhost.example/",
+            "dynamodb:abc?endpoint=http://localhost@dynamodb.example/",
+            "dynamodb:abc?endpoint=http://127.0.0.1:80@dynamodb.example/",
+            "dynamodb:abc?endpoint=https://",
+            "dynamodb:abc?endpoint=127.0.0.1:4567",
         ] {
             assert!(wrong.parse::<TableName>().is_err(), "{wrong}");
+        }
+        for protected in ["https://vpce.example", "http://localhost", "http://[::1]:4567/", "http://127.0.0.1:1"] {
+            assert!(format!("dynamodb:abc?endpoint={protected}").parse::<TableName>().is_ok(), "{protected}");
         }
     }
 }

@@ -2,7 +2,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Observer, StoreId};
+use store::{Observer, StoreError, StoreId};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
@@ -31,7 +31,7 @@ impl DynamoStore {
     /// The table is tried once, and need not be reachable yet.
     ///
     /// # Errors
-    /// `config.create`, and no store can be created.
+    /// `config.create`, and no store can be created; or the table was created for another mode or for further regions.
     pub async fn open(config: &Config, observer: Arc<dyn Observer>) -> Result<Self, CreateError> {
         let table = Arc::new(Table::connect(&config.table, config.store_id, Arc::clone(&observer)).await);
         if config.create {
@@ -44,7 +44,11 @@ impl DynamoStore {
             }
         }
         // Its result is in the table's health.
-        let _ = table.read(Vec::new()).await;
+        if table.read(Vec::new()).await == Err(StoreError::StoreChanged)
+            && let Some(error) = create::foreign_mode(&table).await
+        {
+            return Err(error);
+        }
         let probed = Arc::downgrade(&table);
         tokio::spawn(async move {
             loop {

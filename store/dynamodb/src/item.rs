@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! p (partition)      s (sort)           what
-//! i#<shard>          id                 the store's id, in `id`; 8 copies, so that no partition is read for all checks
+//! i#<shard>          id                 see `Identity`; 8 copies, so that no partition is read for all checks
 //! r#<bucket>         <key>#<region>     a revocation: see `entry`
 //! h#<shard>#<region> head               the newest batch of a log: see `log`
 //! l#<shard>#<region> <last sequence>    an earlier batch
@@ -23,6 +23,7 @@ use std::fmt;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
+use store::StoreId;
 use wire::RevocationKey;
 
 pub type Item = HashMap<String, AttributeValue>;
@@ -36,6 +37,28 @@ const LINGER_SECONDS: u64 = 3600;
 pub struct Name {
     pub partition: String,
     pub sort: String,
+}
+
+/// Which store this is, in `id`, and for which mode and regions it was created, in `m`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub id: StoreId,
+    pub mode: String,
+}
+
+impl Identity {
+    pub fn read(item: &Item) -> Option<Self> {
+        let mode = text(item, "m").unwrap_or_default().to_owned();
+        Some(Self { id: text(item, "id")?.parse().ok()?, mode })
+    }
+
+    pub fn item(&self, shard: usize) -> Item {
+        let mut made = sentinel(shard).item();
+        made.insert("id".to_owned(), string(&self.id.to_string()));
+        made.insert("m".to_owned(), string(&self.mode));
+        made.insert("v".to_owned(), blob(&version()));
+        made
+    }
 }
 
 pub fn shard_of(key: &RevocationKey) -> usize {

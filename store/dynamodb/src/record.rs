@@ -1,4 +1,7 @@
 //! Changes to one item: read it, decide, and write if it has not changed meanwhile.
+//!
+//! The SDK repeats a write whose reply did not arrive in time. If the first one was applied, the repeated one finds another item
+//! than it expects. So the item is read again: if it has the version that we wrote, our write is done.
 use std::time::Duration;
 
 use store::clock::unix_millis;
@@ -42,29 +45,38 @@ async fn change_unbounded<T>(
     mut decide: impl FnMut(Option<&Item>, &[Item], u64) -> (Step, T),
 ) -> Result<T, WriteError> {
     let mut fail: fn(StoreError) -> WriteError = not_written;
+    // The version of our last write, and what it leads to if it was applied.
+    let mut last: Option<([u8; 8], T)> = None;
     loop {
         let names = [name].into_iter().chain(beside).cloned().collect();
         let mut found = table.read(names).await.map_err(fail)?;
         let at = found.iter().position(|item| Name::of(item).as_ref() == Some(name));
         let old = at.map(|at| found.swap_remove(at));
+        let there = old.as_ref().and_then(|item| item::bytes(item, "v"));
+        if let Some((_, made)) = last.take().filter(|(version, _)| there == Some(&version[..])) {
+            return Ok(made);
+        }
         let now = unix_millis();
         let live = old.as_ref().filter(|item| !item::has_expired(item, now));
         let (step, made) = decide(live, &found, now);
         fail = unknown;
-        let is_done = match step {
-            Step::Keep => true,
+        match step {
+            Step::Keep => return Ok(made),
             Step::Put(mut item) => {
+                let version = item::version();
                 item.extend(name.item());
-                item.insert("v".to_owned(), blob(&item::version()));
-                table.put(item, If::unchanged(old.as_ref())).await.map_err(fail)?
+                item.insert("v".to_owned(), blob(&version));
+                if table.put(item, If::unchanged(old.as_ref())).await.map_err(fail)? {
+                    return Ok(made);
+                }
+                last = Some((version, made));
             }
-            Step::Delete => match old.as_ref().and_then(|item| item::bytes(item, "v")) {
-                Some(version) => table.delete(name, Some(version)).await.map_err(fail)?,
-                None => true,
-            },
-        };
-        if is_done {
-            return Ok(made);
+            Step::Delete => {
+                let Some(version) = there else { return Ok(made) };
+                if table.delete(name, Some(version)).await.map_err(fail)? {
+                    return Ok(made);
+                }
+            }
         }
         sleep(Duration::from_millis(u64::from_be_bytes(item::version()) % MAX_PAUSE_MILLIS)).await;
     }

@@ -3,8 +3,8 @@
 //! The SDK repeats a request that was throttled or failed on the way: at most twice, with a pause, and only while its budget
 //! for repeats lasts. After [`READ_LIMIT`] or [`WRITE_TRY_LIMIT`] there is an error.
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -16,15 +16,16 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, KeysAndAttributes, WriteRequest};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use store::throttle::Throttle;
 use store::{Observer, StoreError, StoreId};
 use tokio::time::{sleep, timeout};
 use wire::RevocationKey;
 
-use crate::attempts::Attempts;
+use crate::attempts::{Attempts, Clock};
 use crate::config::{Mode, TableName};
 use crate::entry::{self, Together};
 use crate::error::store_error;
-use crate::item::{self, Item, Name, SHARDS, blob, string};
+use crate::item::{self, Identity, Item, Name, SHARDS, blob, string};
 
 /// The longest that one read may take, with its repeats.
 const READ_LIMIT: Duration = Duration::from_secs(1);
@@ -45,7 +46,10 @@ pub struct Table {
     pub client: Client,
     pub name: String,
     pub mode: Mode,
+    /// In which we read and write.
+    region: String,
     observer: Arc<dyn Observer>,
+    clock: Arc<Clock>,
     /// The store that is answered from. It does not change once it is known.
     id: Mutex<Option<StoreId>>,
     health: Mutex<Result<(), StoreError>>,
@@ -103,9 +107,27 @@ impl Table {
             loader = loader.endpoint_url(endpoint);
         }
         let config = aws_sdk_dynamodb::Config::from(&loader.load().await).to_builder();
-        let client = Client::from_conf(config.interceptor(Attempts(Arc::clone(&observer))).build());
-        let health = Mutex::new(Err(StoreError::StoreRefused));
-        Self { client, name: named.table.clone(), mode: named.mode.clone(), observer, id: Mutex::new(store_id), health }
+        let clock = Arc::new(Clock::default());
+        let attempts = Attempts { observer: Arc::clone(&observer), clock: Arc::clone(&clock) };
+        let client = Client::from_conf(config.interceptor(attempts).build());
+        // Without a region the SDK sends nothing.
+        let region = client.config().region().map(ToString::to_string).unwrap_or_default();
+        let mut mode = named.mode.clone();
+        if let Mode::Strong { regions } = &mut mode
+            && regions.is_empty()
+        {
+            regions.push(region.clone());
+        }
+        Self {
+            client,
+            name: named.table.clone(),
+            mode,
+            region,
+            observer,
+            clock,
+            id: Mutex::new(store_id),
+            health: Mutex::new(Err(StoreError::StoreRefused)),
+        }
     }
 
     pub fn id(&self) -> Option<StoreId> {
@@ -121,12 +143,13 @@ impl Table {
         self.observer.ready(health.is_ok());
     }
 
-    /// Reads `names`, in no order. Absent ones are left out.
+    /// Reads `names`, in no order. Absent ones are left out. Every change begins with this.
     ///
     /// # Errors
-    /// Nothing was read, or it is not our store.
+    /// Nothing was read, it is not our store, or our clock is too far off to judge what is there.
     pub async fn read(&self, names: Vec<Name>) -> Result<Vec<Item>, StoreError> {
         let read = timeout(READ_LIMIT, self.read_all(names)).await.unwrap_or(Err(StoreError::StoreSlow));
+        let read = self.clock.judge().and(read);
         self.set_health(read.as_ref().map(|_| ()).map_err(|error| *error));
         read
     }
@@ -196,12 +219,25 @@ impl Table {
         sent.map(|reply| reply.item).map_err(|error| store_error("get", &error))
     }
 
-    /// A store that lost its data, or that is another one, proves nothing.
+    /// May we use a table that was created for `made`?
+    pub fn fits(&self, made: &str) -> bool {
+        self.mode.fits(made, &self.region)
+    }
+
+    /// A store that lost its data, or that is another one, proves nothing. Nor does one in which there may be revocations that we
+    /// do not read.
     fn recognise(&self, sentinel: Option<&Item>) -> Result<(), StoreError> {
-        let found = sentinel.and_then(|item| item::text(item, "id")?.parse::<StoreId>().ok());
-        let found = found.ok_or(StoreError::StoreChanged)?;
+        static LINES: LazyLock<Throttle> = LazyLock::new(Throttle::default);
+        let found = sentinel.and_then(Identity::read).ok_or(StoreError::StoreChanged)?;
+        if !self.fits(&found.mode) {
+            if let Some(left_out) = LINES.pass(Instant::now()) {
+                let (made, ours) = (found.mode, self.mode.text());
+                tracing::error!(made, ours, left_out, "the table was created for another mode or for further regions");
+            }
+            return Err(StoreError::StoreChanged);
+        }
         let mut known = self.id.lock().unwrap_or_else(PoisonError::into_inner);
-        match *known.get_or_insert(found) == found {
+        match *known.get_or_insert(found.id) == found.id {
             true => Ok(()),
             false => Err(StoreError::StoreChanged),
         }

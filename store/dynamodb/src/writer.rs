@@ -7,6 +7,9 @@
 //! A lift first marks the entry as lifted. It is appended only if the key is still not in force after the log's head was
 //! read. A revocation that comes later is appended later: so the last entry of a key in the log is never a lift while the key
 //! is revoked.
+//!
+//! A write that failed its condition may have been applied by an earlier attempt, whose reply was lost: then the item that is read
+//! again has the version of that write, and its plan is carried on with.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,6 +146,8 @@ impl Work<'_> {
             pending.entry(change.key()).or_default().push(index);
         }
         let mut is_first = true;
+        // Those whose write found another item than it expected.
+        let mut tried: BTreeMap<RevocationKey, Plan> = BTreeMap::new();
         while !pending.is_empty() {
             if !is_first {
                 pause().await;
@@ -152,13 +157,18 @@ impl Work<'_> {
             let found = self.table.together(pending.keys()).await.map_err(fail)?;
             let now = unix_millis();
             let nothing = Together::default();
-            let plans = pending
-                .iter()
-                .map(|(key, indexes)| self.plan(*key, found.get(key).unwrap_or(&nothing), indexes, changes, now));
-            let puts: Vec<_> = plans.map(|plan| self.put(plan)).collect();
+            let plans = pending.iter().map(|(key, indexes)| {
+                let found = found.get(key).unwrap_or(&nothing);
+                let applied = tried.remove(key).filter(|plan| self.is_applied(plan, found));
+                let is_applied = applied.is_some();
+                (applied.unwrap_or_else(|| self.plan(*key, found, indexes, changes, now)), is_applied)
+            });
+            let puts: Vec<_> = plans.map(|(plan, is_applied)| self.put(plan, is_applied)).collect();
             let written = stream::iter(puts).buffer_unordered(CONCURRENT);
             let written: Vec<(Plan, bool)> = written.try_collect().await.map_err(unknown)?;
-            let written: Vec<Plan> = written.into_iter().filter_map(|(plan, made)| made.then_some(plan)).collect();
+            let (written, others): (Vec<_>, Vec<_>) = written.into_iter().partition(|(_, made)| *made);
+            let written: Vec<Plan> = written.into_iter().map(|(plan, _)| plan).collect();
+            tried.extend(others.into_iter().map(|(plan, _)| (plan.key, plan)));
             self.log(&written).await.map_err(unknown)?;
             let finishes: Vec<_> = written.iter().map(|plan| self.finish(plan)).collect();
             stream::iter(finishes).buffer_unordered(CONCURRENT).collect::<()>().await;
@@ -243,8 +253,15 @@ impl Work<'_> {
         }
     }
 
-    async fn put(&self, plan: Plan) -> Result<(Plan, bool), StoreError> {
-        let Some(new) = &plan.new else { return Ok((plan, true)) };
+    /// Is our item in the state that `plan` has written?
+    fn is_applied(&self, plan: &Plan, found: &Together) -> bool {
+        let ours = found.0.get(self.table.mode.home());
+        plan.new.as_ref().zip(ours).is_some_and(|(new, ours)| new.version == ours.version)
+    }
+
+    /// Whether it is written. `is_applied`: it is already.
+    async fn put(&self, plan: Plan, is_applied: bool) -> Result<(Plan, bool), StoreError> {
+        let Some(new) = plan.new.as_ref().filter(|_| !is_applied) else { return Ok((plan, true)) };
         let condition = plan.old.as_ref().map_or(If::Absent, |old| If::Version(&old.version));
         let made = self.table.put(new.item(&plan.key, self.table.mode.home()), condition).await?;
         Ok((plan, made))

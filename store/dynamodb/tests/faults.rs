@@ -1,5 +1,5 @@
-//! A server that is killed or frozen: nothing is answered that may be wrong, nothing acknowledged is lost, and the store
-//! recovers by itself.
+//! A server that is killed or frozen, replies that are lost, and a clock that is off: nothing is answered that may be wrong,
+//! nothing acknowledged is lost, and the store recovers by itself.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
@@ -10,15 +10,18 @@
 )]
 mod support;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use store::{Ends, Revocation, StoreError, Stores};
+use store::{Claim, Ends, NewSession, Revocation, Rotated, Rotation, SessionName, StoreError, Stores};
 use store_dynamodb::create_store;
 use support::follower::Follower;
+use support::region::Region;
 use support::{Server, open};
 use tokio::time::sleep;
 use wire::{Answer, RevocationKey};
 
+const LONG: Duration = Duration::from_secs(86_400);
 /// A check ends in 1 s; the machine may be busy.
 const SOON: Duration = Duration::from_millis(1800);
 
@@ -30,8 +33,7 @@ fn key(number: u16) -> RevocationKey {
 }
 
 async fn revoke(stores: &Stores, number: u16) -> bool {
-    let ttl = Some(Duration::from_secs(86_400));
-    let revocation = Revocation { key: key(number), ends: Ends::ForGood, sealed: vec![1; 200], ttl };
+    let revocation = Revocation { key: key(number), ends: Ends::ForGood, sealed: vec![1; 200], ttl: Some(LONG) };
     stores.revocations.revoke(vec![revocation]).await.is_ok()
 }
 
@@ -117,4 +119,101 @@ async fn a_frozen_server_is_no_answer_in_bounded_time() {
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(revoke(&stores, 1).await);
     has_all(&stores, &[0, 1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_a_minute_off_closes_the_store() {
+    let region = Region::alone().await;
+    create_store(&region.table("")).await.unwrap();
+    let stores = open(region.table("")).await;
+    for (ahead, error) in [(120, StoreError::ClockBehind), (-120, StoreError::StoreFailed)] {
+        assert!(revoke(&stores, 0).await);
+        region.state.date_ahead_seconds.store(ahead, Ordering::Relaxed);
+        assert_eq!(stores.revocations.check(&[key(0)]).await, Err(error));
+        assert_eq!(stores.revocations.health(), Err(error));
+        assert!(!revoke(&stores, 1).await);
+        region.state.date_ahead_seconds.store(30, Ordering::Relaxed);
+        assert_eq!(stores.revocations.check(&[key(0), key(1)]).await, Ok(vec![Answer::Dead, Answer::Live]));
+        assert_eq!(stores.revocations.health(), Ok(()));
+    }
+}
+
+async fn one_store() -> (Region, Stores) {
+    let region = Region::alone().await;
+    create_store(&region.table("")).await.unwrap();
+    let stores = open(region.table("")).await;
+    (region, stores)
+}
+
+impl Region {
+    /// Loses the reply of the next write to a partition that begins with this, during `work`.
+    async fn losing<T>(&self, start: &'static str, work: impl Future<Output = T>) -> T {
+        *self.state.lost.lock().unwrap() = Some(start);
+        let done = work.await;
+        assert_eq!(self.state.lost.lock().unwrap().take(), None, "no reply was lost");
+        done
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_an_item_is_recognised_as_ours() {
+    let (region, stores) = one_store().await;
+    let sightings = &stores.sightings;
+    let (one, other) = (b"one".to_vec(), b"other".to_vec());
+    assert!(region.losing("g#", sightings.replace_sightings(key(0), None, one.clone(), LONG)).await.unwrap());
+    assert!(region.losing("g#", sightings.replace_sightings(key(0), Some(&one), other.clone(), LONG)).await.unwrap());
+    assert!(!sightings.replace_sightings(key(0), Some(&one), one.clone(), LONG).await.unwrap());
+    assert_eq!(sightings.sightings(key(0)).await.unwrap(), Some(other));
+
+    let guard = &stores.replay_guard;
+    assert_eq!(region.losing("m#", guard.claim("digest", LONG)).await, Ok(Claim::Claimed));
+    assert_eq!(guard.claim("digest", LONG).await, Ok(Claim::Pending));
+
+    let name = SessionName([7; 16]);
+    let session = || NewSession {
+        sealed: b"data".to_vec(),
+        access: Vec::new(),
+        refresh: Some([1; 32]),
+        lifetime: LONG,
+        idle: Some(LONG),
+    };
+    assert!(region.losing("s#", stores.sessions.create(name, session())).await.unwrap());
+    assert!(!stores.sessions.create(name, session()).await.unwrap());
+    let rotation =
+        |presented, new| Rotation { presented, new, access: Vec::new(), max_access_bytes: 100, grace: Duration::ZERO };
+    let rotated = region.losing("s#", stores.sessions.rotate(name, rotation([1; 32], [2; 32]))).await;
+    assert_eq!(rotated, Ok(Rotated::Done));
+    let rotated = stores.sessions.rotate(name, rotation([2; 32], [3; 32])).await;
+    assert_eq!(rotated, Ok(Rotated::Done), "the honest client goes on");
+    let rotated = region.losing("s#", stores.sessions.rotate(name, rotation([1; 32], [4; 32]))).await;
+    assert_eq!(rotated, Ok(Rotated::Reused));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_and_a_lift_are_recognised_as_ours() {
+    let (region, stores) = one_store().await;
+    let mut follower = Follower::new(&stores);
+    while !follower.step().await.unwrap() {}
+    assert!(region.losing("r#", revoke(&stores, 0)).await);
+    assert_eq!(stores.revocations.check(&[key(0)]).await, Ok(vec![Answer::Dead]));
+    while !follower.step().await.unwrap() {}
+    assert!(follower.keys.contains(&key(0)));
+    let lifted = region.losing("r#", stores.revocations.lift(vec![key(0)])).await.unwrap();
+    assert_eq!(lifted.removed, 1);
+    assert_eq!(stores.revocations.check(&[key(0)]).await, Ok(vec![Answer::Live]));
+    assert_eq!(stores.revocations.lift(vec![key(0)]).await.unwrap().removed, 0);
+    assert!(region.losing("h#", revoke(&stores, 0)).await);
+    assert_eq!(stores.revocations.check(&[key(0)]).await, Ok(vec![Answer::Dead]));
+}
+
+/// As the environment and a profile may name it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_in_clear_text_to_another_host() {
+    let region = Region::alone().await;
+    create_store(&region.table("")).await.unwrap();
+    let mut table = region.table("");
+    // Nothing listens there: a connection would be refused.
+    table.endpoint = Some(format!("http://127.0.0.2:{}", region.port));
+    let stores = open(table).await;
+    assert_eq!(stores.revocations.check(&[key(0)]).await, Err(StoreError::StoreFailed));
 }

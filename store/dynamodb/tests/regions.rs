@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use store::{AuditBounds, AuditFrom, Ends, NewSession, Revocation, SessionName, StoreError, Stores};
-use store_dynamodb::create_store;
+use store::{AuditBounds, AuditFrom, Ends, NewSession, Revocation, SessionName, StoreError, Stores, Unobserved};
+use store_dynamodb::{Config, CreateError, DynamoStore, TableName, create_store};
 use support::follower::Follower;
+use support::region::Region;
 use support::replication::GlobalTable;
 use support::{open, random};
 use tokio::time::sleep;
@@ -25,6 +26,10 @@ use wire::{Answer, RevocationKey};
 
 const LONG: Duration = Duration::from_secs(86_400);
 const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
+
+fn settings(home: &str, regions: &[&str]) -> String {
+    format!("&region={home}&mode=eventual&regions={}", regions.join(","))
+}
 
 struct Two {
     table: GlobalTable,
@@ -35,17 +40,14 @@ struct Two {
 impl Two {
     async fn start(max_delay: Duration) -> Self {
         let table = GlobalTable::start(2, max_delay).await;
-        create_store(&table.regions[0].table("&region=eu-west-1&mode=eventual&regions=eu-west-1,us-east-1"))
-            .await
-            .unwrap();
+        create_store(&table.regions[0].table(&settings("eu-west-1", &REGIONS))).await.unwrap();
         table.settled().await;
         let (one, other) = (Self::open(&table, 0).await, Self::open(&table, 1).await);
         Self { table, one, other }
     }
 
     async fn open(table: &GlobalTable, index: usize) -> Stores {
-        let settings = format!("&region={}&mode=eventual&regions={}", REGIONS[index], REGIONS.join(","));
-        open(table.regions[index].table(&settings)).await
+        open(table.regions[index].table(&settings(REGIONS[index], &REGIONS))).await
     }
 
     /// Until both regions have everything of each other: items first, then what each log takes over.
@@ -362,10 +364,41 @@ async fn no_acknowledged_revocation_is_lost_and_all_regions_agree_in_the_end() {
 async fn an_empty_region_answers_nothing() {
     let table = GlobalTable::start(2, Duration::ZERO).await;
     table.cut(true);
-    create_store(&table.regions[0].table("")).await.unwrap();
+    create_store(&table.regions[0].table(&settings("eu-west-1", &REGIONS))).await.unwrap();
     let other = Two::open(&table, 1).await;
     assert_eq!(other.revocations.check(&[key(1)]).await, Err(StoreError::StoreChanged));
     table.cut(false);
     table.settled().await;
     assert_eq!(other.revocations.check(&[key(1)]).await, Ok(vec![Answer::Live]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_opened_only_in_its_mode_and_with_all_its_regions() {
+    const THREE: [&str; 3] = ["ap-south-1", "eu-west-1", "us-east-1"];
+    let opened = |table: TableName| async move {
+        let config = Config { table, store_id: None, create: false, future_iat_tolerance_seconds: 1 };
+        DynamoStore::open(&config, Arc::new(Unobserved)).await.map(drop)
+    };
+    let region = Region::alone().await;
+    let table = |settings: &str| region.table(settings);
+    let (strong, two) = (table(""), table(&settings("eu-west-1", &REGIONS)));
+    let (three, new) = (table(&settings("eu-west-1", &THREE)), table(&settings("ap-south-1", &THREE)));
+    let id = create_store(&two).await.unwrap();
+    assert_eq!(create_store(&two).await, Err(CreateError::Exists(id)));
+    let error = opened(strong.clone()).await.unwrap_err();
+    let names_both =
+        "created for `mode=eventual&regions=eu-west-1,us-east-1`, and --store says `mode=strong&regions=eu-west-1`";
+    assert!(error.to_string().contains(names_both), "{error}");
+    assert_eq!(create_store(&strong).await, Err(error));
+    assert_eq!(opened(two.clone()).await, Ok(()));
+    // A region is added: first the others read it, then the table has it, then it is used.
+    let running = open(two.clone()).await;
+    assert_eq!(opened(three.clone()).await, Ok(()));
+    assert!(matches!(opened(new.clone()).await, Err(CreateError::Mode { .. })));
+    assert_eq!(create_store(&three).await, Ok(id));
+    assert_eq!(create_store(&three).await, Err(CreateError::Exists(id)));
+    assert_eq!((opened(three).await, opened(new).await), (Ok(()), Ok(())));
+    assert_eq!(running.revocations.check(&[key(1)]).await, Err(StoreError::StoreChanged));
+    assert!(matches!(opened(two.clone()).await, Err(CreateError::Mode { .. })));
+    assert!(matches!(create_store(&two).await, Err(CreateError::Mode { .. })), "no region is taken away");
 }

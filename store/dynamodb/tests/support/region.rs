@@ -1,9 +1,11 @@
 //! A region of a simulated global table: a proxy before a server. It counts requests and capacity units, refuses requests as
-//! DynamoDB does when a table is throttled, and tells of each write, for replication.
+//! DynamoDB does when a table is throttled, loses replies, and tells of each write, for replication.
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
+use std::time::SystemTime;
 
+use aws_sdk_dynamodb::primitives::{DateTime, DateTimeFormat};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,6 +32,10 @@ pub struct State {
     /// Every so many requests one passes, the others are refused. 0: all pass.
     pub throttle: AtomicUsize,
     requests: AtomicUsize,
+    /// Of the `Date` in replies.
+    pub date_ahead_seconds: AtomicI64,
+    /// The next PutItem in a partition that begins with this is applied, and its reply is lost.
+    pub lost: StdMutex<Option<&'static str>>,
     used: StdMutex<Used>,
     /// Held during each write.
     written: Mutex<HashMap<Name, Written>>,
@@ -120,11 +126,21 @@ impl State {
                     let _ = changes.send(Change { name, item, written: at });
                 }
             }
-            let lines: String = head.lines().skip(1).filter(|line| !is_about_body(line)).fold(String::new(), add);
+            if operation == "PutItem" && is_done && self.loses(&body) {
+                return Ok(());
+            }
+            let ahead = self.date_ahead_seconds.load(Ordering::Relaxed);
+            let is_kept = |line: &&str| !is_about_body(line) && !line.to_ascii_lowercase().starts_with("date:");
+            let lines: String = head.lines().skip(1).filter(is_kept).fold(date(ahead), add);
             let status = head.lines().next().unwrap_or_default();
             reply(&mut client, &format!("{status}\r\n{lines}"), &answer).await?;
         }
         Ok(())
+    }
+
+    fn loses(&self, body: &Value) -> bool {
+        let partition = body["Item"]["p"]["S"].as_str().unwrap_or_default();
+        self.lost.lock().unwrap().take_if(|start| partition.starts_with(*start)).is_some()
     }
 
     fn count(&self, operation: &str, answer: &Value, is_write: bool) {
@@ -187,6 +203,11 @@ fn writes(operation: &str, body: &Value, answer: &Value) -> Vec<(Name, Option<Va
 fn is_about_body(line: &str) -> bool {
     let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
     name.is_empty() || ["content-length", "transfer-encoding"].contains(&name.as_str())
+}
+
+fn date(ahead_seconds: i64) -> String {
+    let now = DateTime::from(SystemTime::now()).secs() + ahead_seconds;
+    format!("date: {}\r\n", DateTime::from_secs(now).fmt(DateTimeFormat::HttpDate).unwrap())
 }
 
 fn add(lines: String, line: &str) -> String {
