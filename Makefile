@@ -11,7 +11,7 @@ NATIVE := --locked --workspace --exclude noop
 DEMO = $${CARGO_TARGET_DIR:-target}/debug/demo
 BENCH = $${CARGO_TARGET_DIR:-target}/native/benches
 
-.PHONY: help first-use install release-build release-files site coverage setup compiler chromium checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e regions oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth bench-features check native build-for-tests wasm-for-tests browser-for-tests soak sanitize differential nightly kill-loop dynamodb
+.PHONY: help first-use install release-build release-files site coverage setup compiler chromium checkers build wasm image image-wasm image-native files demo demo-built run test unit e2e regions oidc keycloak bench bench-quick bench-built fmt fmt-check lint rustdoc arrows deny msrv advisories docs fuzz clean bench-growth bench-features check native build-for-tests wasm-for-tests browser-for-tests unit-without-redis soak sanitize differential nightly kill-loop dynamodb
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,10 +57,13 @@ demo-built: setup $(if $(filter native,$(HOST)),native,wasm)
 # Makes targets, and prints how long they took.
 stage = @SECONDS=0; $(MAKE) --no-print-directory $(1) && echo "make $@: $$SECONDS s for $(2)"
 
-check: ## check format, lints and unit tests: run this while working
+check: ## check format, lints, and unit tests without those on a real Redis: run this while working
 	$(call stage,fmt-check,the format)
 	$(call stage,lint,lints)
-	$(call stage,unit,unit tests)
+	$(call stage,unit-without-redis,unit tests)
+
+unit-without-redis:
+	@scripts/unit --without-redis
 
 # Clippy compiles the native code of this project, so that dependencies are compiled once: `cargo clippy` would check all
 # of them once more. CLIPPY_ARGS is what `cargo clippy -- -D warnings` sets. The dynamic module is built for tests from

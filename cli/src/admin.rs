@@ -40,7 +40,7 @@ pub struct Admin {
     /// Print the service's answer as JSON, one object per line.
     #[arg(long, global = true)]
     json: bool,
-    /// Print the times in JSON as in 2026-01-31T23:59:59Z too, not as seconds since 1970.
+    /// In JSON, print times as 2026-01-31T23:59:59Z instead of seconds since 1970.
     #[arg(long, global = true)]
     utc: bool,
 }

@@ -28,7 +28,7 @@ pub struct Listing {
     /// At most this many.
     #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
-    /// Without the first N of those that match. With --limit and --sort, this gives pages.
+    /// Skip the first N that match. With --limit and --sort, this gives pages.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     skip: usize,
 }

@@ -76,7 +76,7 @@ enum Verb {
     /// Create, show and end sessions that the service issues.
     #[command(after_help = EXIT_CODES)]
     Session(Box<session::Session>),
-    /// Show the audit stream: who did what, when and why.
+    /// Show the audit log: the caller, action, time and reason of each entry.
     #[command(after_help = EXIT_CODES)]
     Audit(audit::Audit),
     /// Look for faults: this machine, the store, the service, issuers, a token, Envoy.

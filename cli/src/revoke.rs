@@ -83,7 +83,7 @@ enum What {
         /// Only those of this kind: token, session, step_up, user, client, key or issuer.
         #[arg(long, value_name = "KIND", value_parser = ["token", "session", "step_up", "user", "client", "key", "issuer"])]
         kind: Option<String>,
-        /// Only those made since then: so long ago, for example 24h, or a time such as 2026-01-31T23:59:59Z.
+        /// Only those made since this time: an age such as 24h, or a date such as 2026-01-31T23:59:59Z.
         #[arg(long, value_name = "TIME", value_parser = instant::since)]
         since: Option<UnixSeconds>,
         // Only to say where it is.

@@ -67,8 +67,13 @@ async fn its_lines_show_200_then_403_and_nothing_is_left_behind() {
     let explained = shell(explain);
     assert!(explained.contains("refused SESSION_REVOKED") && explained.contains("revoke show"), "{explained}");
     assert!(shell(list).contains("alice-"));
-    let looked = shell(doctor);
-    assert!(looked.contains("nothing found"), "a healthy mesh: {looked}");
+    // Of a machine that is busy for a moment it says that the store is slow.
+    let mut looked = String::new();
+    let is_healthy = wait_until(LATEST, async || {
+        looked = shell(doctor);
+        looked.contains("nothing found")
+    });
+    assert!(is_healthy.await, "a healthy mesh: {looked}");
     let token = shell(mint);
     let bob =
         shell(&curl.replace(curl.rsplit("Bearer ").next().expect("a token").trim_end_matches('\''), token.trim()));
