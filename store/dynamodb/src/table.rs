@@ -109,9 +109,9 @@ impl Table {
         let config = aws_sdk_dynamodb::Config::from(&loader.load().await).to_builder();
         let clock = Arc::new(Clock::default());
         let attempts = Attempts { observer: Arc::clone(&observer), clock: Arc::clone(&clock) };
-        let client = Client::from_conf(config.interceptor(attempts).build());
+        let config = config.interceptor(attempts).build();
         // Without a region the SDK sends nothing.
-        let region = client.config().region().map(ToString::to_string).unwrap_or_default();
+        let region = config.region().map(ToString::to_string).unwrap_or_default();
         let mut mode = named.mode.clone();
         if let Mode::Strong { regions } = &mut mode
             && regions.is_empty()
@@ -119,7 +119,7 @@ impl Table {
             regions.push(region.clone());
         }
         Self {
-            client,
+            client: Client::from_conf(config),
             name: named.table.clone(),
             mode,
             region,
