@@ -39,7 +39,6 @@ pub struct Transmitter {
 /// One receiver and what waits for it.
 #[derive(Debug)]
 struct Channel {
-    receiver: Receiver,
     delivery: Arc<Delivery>,
     outbox: Outbox<event::Waiting>,
     /// Throttles the log of events that were dropped.
@@ -66,8 +65,8 @@ impl Transmitter {
             if let Some(channel) = former.channels.iter().find(|channel| channel.delivery.is_like(&delivery)) {
                 return Ok(Arc::clone(channel));
             }
-            let (receiver, delivery, outbox) = (receiver.clone(), Arc::new(delivery), Outbox::new(MAX_WAITING));
-            Ok(Arc::new(Channel { receiver, delivery, outbox, full: Throttle::default() }))
+            let (delivery, outbox) = (Arc::new(delivery), Outbox::new(MAX_WAITING));
+            Ok(Arc::new(Channel { delivery, outbox, full: Throttle::default() }))
         };
         let channels = receivers.receivers.iter().enumerate().map(channel).collect::<Result<_, _>>()?;
         Ok(Self { issuer: issuer.to_owned(), channels, metrics, work })
@@ -99,7 +98,7 @@ impl Transmitter {
     /// Has the event sent to each receiver that gets such events.
     pub fn send(&self, event: &Event) {
         for channel in &self.channels {
-            let receiver = &channel.receiver;
+            let receiver = channel.delivery.receiver();
             if !receiver.events.contains(&event.content.kind()) || !receiver.is_about(event.subject.issuer.as_deref()) {
                 continue;
             }

@@ -56,6 +56,10 @@ impl Delivery {
         Ok(Self { receiver: receiver.clone(), agent, signing, metrics, failed: Throttle::default() })
     }
 
+    pub fn receiver(&self) -> &Receiver {
+        &self.receiver
+    }
+
     /// Whether it sends to the same receiver in the same way.
     pub fn is_like(&self, other: &Self) -> bool {
         self.receiver == other.receiver && self.agent.has_same_roots(&other.agent)

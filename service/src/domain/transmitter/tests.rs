@@ -72,7 +72,9 @@ async fn what_waits_goes_on_for_a_receiver_that_is_as_before_and_ends_for_anothe
     };
     tokio::time::timeout(Duration::from_secs(10), given_up).await.unwrap();
     assert!(
-        !former.channels[1].outbox.enqueue_leaving(0, event::claims(&ended(), "i", &now.channels[0].receiver).unwrap())
+        !former.channels[1]
+            .outbox
+            .enqueue_leaving(0, event::claims(&ended(), "i", now.channels[0].delivery.receiver()).unwrap())
     );
     assert_eq!((count(&metrics, "expired"), count(&metrics, "dropped")), (3, 0));
     // At the stop the others are tried once more.
